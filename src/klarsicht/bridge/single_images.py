@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from klarsicht.burst.network.borders import border_factors
+from klarsicht.burst.network.borders import border_factors, predict_kernels
 from klarsicht.burst.network.unet import Network
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -40,7 +40,7 @@ def denoise_images(network: Network, codes: Codes, noise: NoiseLevel) -> Codes:
     for first in range(0, len(codes), IMAGES_AT_ONCE):
         light = torch.from_numpy(decode_light(codes[first : first + IMAGES_AT_ONCE])).permute(0, 3, 1, 2)[:, None]
         read, shot = (torch.full((len(light),), level) for level in (noise.read, noise.shot))
-        kernels = network.kernels(light.contiguous(), read, shot)
+        kernels = predict_kernels(network, light.contiguous(), read, shot)
         merged = border_factors(kernels)[:, None] * apply_kernels(*kernels).merged
         pictures.append(encode_light(merged.permute(0, 2, 3, 1).numpy()))
     return np.concatenate(pictures)

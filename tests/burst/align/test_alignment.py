@@ -171,7 +171,7 @@ def test_what_moved_is_said_to_disagree():
     still = [draw(library, geometry, "still", seed) for seed in range(3)]
     moving = [draw(library, geometry, "occluded", seed) for seed in range(3)]
     quiet = align(*batch(*(made.burst for made in still))).agreement()
-    assert quiet.mean() > 0.97
+    assert quiet[..., 8:-8, 8:-8].mean() > 0.97  # nearer the border, frames may show nothing
     alignment = align(*batch(*(made.burst for made in moving)))
     clean = torch.stack([torch.from_numpy(m.clean.frames * np.float32(m.exposure)) for m in moving])
     ghosts = (alignment.apply(clean) - clean[:, :1]).abs()[:, :, 0] > 0.2 * clean.amax()

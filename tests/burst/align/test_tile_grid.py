@@ -47,7 +47,28 @@ def test_warp_is_the_sum_over_windowed_tiles(height, width, side):
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([4, 10, 16]))
 def test_a_value_common_to_all_tiles_is_spread_evenly(height, width, side):
     mesh = Mesh(height, width, side)
-    np.testing.assert_allclose(mesh.blend(torch.full((2, *mesh.shape), 3.0)), np.full((2, height, width), 3), rtol=1e-5)
+    still = torch.zeros(2, *mesh.shape, 2, dtype=torch.long)
+    blended = mesh.blend(torch.full((2, *mesh.shape), 3.0), still)
+    np.testing.assert_allclose(blended, np.full((2, height, width), 3), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(16, 24, 8), (13, 9, 6)])
+def test_values_count_where_their_tile_reads_the_frame(height, width, side):
+    """As the warp of a picture by each tile's shift, of which the pixels beyond its border are 0."""
+    mesh, rng, margin = Mesh(height, width, side), np.random.default_rng(1), 8
+    shifts, values = rng.integers(-5, 6, (*mesh.shape, 2)), rng.random(mesh.shape)
+    expected = np.zeros((height, width))
+    for Y, X in np.ndindex(*mesh.shape):
+        seen = np.zeros((height + 2 * margin, width + 2 * margin))
+        seen[margin:-margin, margin:-margin] = 1
+        for y, x in np.ndindex(height, width):
+            i, j = y - (Y - 1) * side // 2, x - (X - 1) * side // 2
+            if 0 <= i < side and 0 <= j < side:
+                weight = math.sin(math.pi * (i + 0.5) / side) ** 2 * math.sin(math.pi * (j + 0.5) / side) ** 2
+                dy, dx = shifts[Y, X]
+                expected[y, x] += weight * values[Y, X] * seen[y + dy + margin, x + dx + margin]
+    blended = mesh.blend(torch.from_numpy(values).float(), torch.from_numpy(shifts))
+    np.testing.assert_allclose(blended, expected, atol=1e-6)
 
 
 @given(st.integers(-9, 9), st.integers(-9, 9))

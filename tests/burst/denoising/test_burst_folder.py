@@ -18,7 +18,7 @@ NOISE = ["--noise", "0.02,0.001", "--threads", "1"]
 def write_frame(path, second, seed, light=100):
     exif = Image.Exif()
     exif[271] = "Example"
-    exif.get_ifd(0x8769)[36867] = f"2026:11:30 12:00:{second:02}"
+    exif.get_ifd(0x8769).update({36867: f"2026:11:30 12:00:{second:02}", 34855: 100})
     codes = np.random.default_rng(seed).normal(light, 5, (48, 64)).clip(0, 255).astype(np.uint8)
     Image.fromarray(codes).save(path, exif=exif)
 
@@ -83,6 +83,11 @@ def test_what_changed_is_made_again_and_nothing_else(frames, tmp_path):
     (tmp_path / burst_folder.RECORD).write_bytes(b"{")
     assert made(settings) == ["P0", "P4"]
     assert made(settings.model_copy(update={"strength": 0.5})) == ["P0", "P4"]
+    file = tmp_path / "levels.json"
+    calibrated = DenoiseSettings(calibration=str(file), threads=1)
+    for level, expected in ((0.02, ["P0", "P4"]), (0.02, []), (0.03, ["P0", "P4"])):
+        file.write_text(json.dumps({"Example": {"100": {"read": level, "shot": 0.001, "frames": 4}}}))
+        assert made(calibrated) == expected
 
 
 def test_a_bad_burst_and_a_bad_file_do_not_stop_the_others(frames, tmp_path, capsys):

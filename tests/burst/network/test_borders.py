@@ -1,4 +1,5 @@
-"""Factors at the border: literal sums of every kernel, and the law that a flat picture stays flat."""
+"""Kernels at the border: literal sums of every kernel, NumPy's reflection, and the laws that a flat picture stays flat
+and that its outermost pixels are as clean as the rest."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from klarsicht import burst
 from klarsicht.burst.merging.kernel_maps import expand_kernels, interpolate_taps
-from klarsicht.burst.network.borders import LARGEST, border_factors
+from klarsicht.burst.network.borders import LARGEST, border_factors, predict_kernels, reflect_indices
 from klarsicht.burst.network.heads import Kernels
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
@@ -45,3 +46,37 @@ def test_the_border_of_a_flat_scene_is_as_bright_as_the_rest(name):
     picture = burst.denoise_burst(network, burst.Burst(noisy.astype(np.float32), level))
     edges = [picture[:, 0], picture[:, -1], picture[..., 0], picture[..., -1]]
     assert [float(edge.mean()) for edge in edges] == pytest.approx([0.3] * 4, rel=0.05)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 40])
+def test_values_are_mirrored_as_numpy_does(length):
+    values = np.arange(length)
+    wanted = np.pad(values, (7, 9), mode="reflect") if length > 1 else np.zeros(17, int)
+    np.testing.assert_array_equal(values[reflect_indices(length, 7, 9)], wanted)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("swift", 3), ("swift-raw", 4)])
+def test_the_outermost_pixels_are_as_clean_as_the_rest(name, channels):
+    level, network = NoiseLevel(0.02, 0.01), burst.load_network(name)
+    scene = np.full((4, channels, 160, 160), 0.3, np.float32)
+    errors = []
+    for seed in range(3):
+        noise = np.random.default_rng(seed).standard_normal(scene.shape).astype(np.float32)
+        noisy = scene + noise * np.sqrt(level.variance(scene))
+        errors.append(burst.denoise_burst(network, burst.Burst(noisy.astype(np.float32), level)) - 0.3)
+    deviation = np.sqrt(np.square(errors).mean((0, 1)))
+    ring = np.ones((160, 160), bool)
+    ring[4:-4, 4:-4] = False
+    inner = deviation[48:-48, 48:-48]
+    assert np.sqrt(np.square(deviation[ring]).mean()) < 1.6 * np.sqrt(np.square(inner).mean())
+
+
+def test_a_part_has_the_kernels_of_the_whole():
+    network = burst.load_network("swift")
+    frames = torch.from_numpy(RNG.random((1, 2, 1, 480, 416), np.float32))
+    levels = torch.tensor([0.02]), torch.tensor([0.01])
+    whole = predict_kernels(network, frames, *levels).taps
+    for part in [(slice(0, 32), slice(384, 416)), (slice(224, 256), slice(208, 240)), (slice(448, 480), slice(0, 32))]:
+        taps = predict_kernels(network, frames, *levels, part=part).taps
+        at = tuple(slice(s.start // 2, s.stop // 2) for s in part)
+        torch.testing.assert_close(taps, whole[..., *at], atol=2e-5, rtol=1e-3)

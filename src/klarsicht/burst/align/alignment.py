@@ -64,8 +64,9 @@ class Alignment:
         return warp(frames, self.shifts, self.mesh)
 
     def agreement(self) -> Tensor:
-        """Compute the agreement (B, N, H, W) in [0, 1]: `agrees`, blended from tile to tile."""
-        return self.mesh.blend(self.agrees.float())
+        """Compute the agreement (B, N, H, W) in [0, 1]: `agrees`, blended from tile to tile, and 0 where a frame shows
+        nothing."""
+        return self.mesh.blend(self.agrees.float(), self.shifts)
 
 
 def align(frames: Tensor, read: Tensor, shot: Tensor, valid: Tensor, tile: int = 64) -> Alignment:

@@ -63,10 +63,18 @@ class Mesh:
         for below, right in product((0, 1), repeat=2):
             yield below, right, self.fade_weights(0, below, device)[:, None] * self.fade_weights(1, right, device)
 
-    def blend(self, values: Tensor) -> Tensor:
-        """Interpolate values (..., Y, X), one a tile, to a map (..., H, W) by the weights of the tiles."""
-        layers = [self.layer(values, below, right) * weight for below, right, weight in self.layers(values.device)]
-        return torch.stack(layers).sum(0)
+    def blend(self, values: Tensor, shifts: Tensor) -> Tensor:
+        """Interpolate values (..., Y, X), one a tile, to a map (..., H, W) by the weights of the tiles; 0 stands for a
+        tile's value where its whole shift (..., Y, X, 2) reads beyond the frame, whose border is repeated there."""
+        rows = torch.arange(self.height, device=values.device)[:, None]
+        columns = torch.arange(self.width, device=values.device)
+        total = torch.zeros(*values.shape[:-2], self.height, self.width, device=values.device)
+        for below, right, weight in self.layers(values.device):
+            y = rows + self.layer(shifts[..., 0], below, right)
+            x = columns + self.layer(shifts[..., 1], below, right)
+            inside = (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width)
+            total.addcmul_(self.layer(values, below, right) * inside, weight)
+        return total
 
 
 def fetch_shifted(frames: Tensor, shifts: Tensor) -> Tensor:

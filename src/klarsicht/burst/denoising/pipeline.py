@@ -347,12 +347,13 @@ def double_result(single: DenoiseResult, mosaic: LoadedBurst, folder: Path) -> D
 
 
 def fingerprint_settings(settings: DenoiseSettings) -> dict[str, Any]:
-    """Return what a result depends on of its settings, with the hash of the network's file."""
+    """Return what a result depends on of its settings, with the hashes of the network's and the calibration's file."""
     told = settings.model_dump(mode="json", exclude={"memory", "threads"})
     dark = reading.list_frames(settings.dark_paths) if settings.dark else ()
     return {
         "settings": told,
         "checkpoint": _digest(settings.checkpoint),
+        "calibration": _digest(None if settings.noise else settings.calibration or sources.default_file()),
         "dark": [work_folder.fingerprint(path) for path in dark],
     }
 
@@ -491,7 +492,7 @@ def clipping_limits(burst: LoadedBurst) -> motion_check.ClippingLimits:
     return motion_check.ClippingLimits(0.0 if cut_at_black else -np.inf, gain * (1 - 1e-6))
 
 
-def _digest(checkpoint: str | None) -> str | None:
-    if checkpoint is None or not Path(checkpoint).is_file():
-        return checkpoint
-    return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+def _digest(file: str | Path | None) -> str | None:
+    if file is None or not Path(file).is_file():
+        return None if file is None else str(file)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -14,7 +14,7 @@ import torch
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.network.borders import border_factors
+from klarsicht.burst.network.borders import border_factors, predict_kernels
 from klarsicht.burst.network.heads import InputFrames, Kernels
 from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part, part_of_taps, upsample_twice
 from klarsicht.ground.errors import UsageError
@@ -178,7 +178,7 @@ class NetworkFilter:
         X, trust = (to_tensor(self.network, x)[None] for x in (light, agreement))
         read, shot = (torch.tensor([[getattr(n, k) for n in level]], device=X.device) for k in ("read", "shot"))
         with torch.autocast(X.device.type, torch.bfloat16, enabled=self.value_bytes == 2):
-            kernels = self.network.kernels(X, read, shot, None, trust, part)
+            kernels = predict_kernels(self.network, X, read, shot, None, trust, part)
         kernels = kernels._replace(frames=kernels.frames.float())
         agreed = agreement[:, *part]
         if guided:

@@ -1,4 +1,5 @@
-"""Correction at the border of a picture, where kernels reach beyond it and `apply_kernels` reads zeros."""
+"""Kernels at the border of a picture: the network sees the frames continued beyond it, where convolutions would read
+zeros, and weights that reach beyond it are given to the pixels inside, where `apply_kernels` reads zeros."""
 
 from __future__ import annotations
 
@@ -7,9 +8,43 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from klarsicht.burst.network.heads import Kernels
+from klarsicht.burst.network.unet import WHOLE, Network, OptionalTensor, Part
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 
 LARGEST = 4.0  # factor: of a flat kernel in a corner, a quarter lies inside
+
+
+@torch.no_grad()
+def predict_kernels(
+    network: Network,
+    frames: Tensor,
+    read: Tensor,
+    shot: Tensor,
+    valid: OptionalTensor = None,
+    agreement: OptionalTensor = None,
+    part: Part = WHOLE,
+) -> Kernels:
+    """Predict the kernels of a part of the frames (B, N, C, H, W), see `Network.kernels`. Frames and agreement (B, N,
+    H, W) are mirrored beyond each side that lies within the network's halo of the part: by zeros there, as in the
+    network's convolutions, the outermost pixels come out noisier than the rest."""
+    size, preset = frames.shape[-2:], network.preset
+    ends = [p.indices(length) for p, length in zip(part, size, strict=True)]
+    before = [preset.stride if first < preset.halo else 0 for first, _, _ in ends]
+    after = [preset.stride if n - stop < preset.halo else 0 for (_, stop, _), n in zip(ends, size, strict=True)]
+    rows, columns = (
+        reflect_indices(n, first, last).to(frames.device) for n, first, last in zip(size, before, after, strict=True)
+    )
+    if agreement is not None:
+        agreement = agreement[..., rows[:, None], columns]
+    y, x = (slice(first + m, stop + m) for (first, stop, _), m in zip(ends, before, strict=True))
+    return network.kernels(frames[..., rows[:, None], columns], read, shot, valid, agreement, (y, x))
+
+
+def reflect_indices(length: int, before: int, after: int) -> Tensor:
+    """Return the indices of `length` values, mirrored at the first and at the last one, as often as needed."""
+    period = max(2 * (length - 1), 1)
+    steps = torch.arange(-before, length + after) % period
+    return torch.minimum(steps, period - steps) if length > 1 else torch.zeros_like(steps)
 
 
 @torch.no_grad()

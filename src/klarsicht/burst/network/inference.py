@@ -7,7 +7,7 @@ import torch
 
 from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst, Frames
-from klarsicht.burst.network.borders import border_factors
+from klarsicht.burst.network.borders import border_factors, predict_kernels
 from klarsicht.burst.network.heads import KernelHead
 from klarsicht.burst.network.unet import Network
 from klarsicht.ground.errors import InputError
@@ -42,7 +42,7 @@ def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames
     with torch.autocast(device.type, torch.bfloat16, enabled=not exact and bf16_is_faster(device)):
         inputs = alignment.apply(frames), read, shot, valid, alignment.agreement()
         if isinstance(network.head, KernelHead):
-            kernels = network.kernels(*inputs)
+            kernels = predict_kernels(network, *inputs)
             merged = border_factors(kernels)[:, None] * apply_kernels(*kernels).merged
         else:
             merged = network(*inputs).merged
