@@ -40,6 +40,18 @@ def test_ties_count_as_as_large():
     np.testing.assert_allclose(p, 1)
 
 
+def test_a_score_that_is_no_number_is_the_least():
+    scores = np.random.default_rng(4).exponential(size=(30, 2))
+    scores[3], scores[5, 0] = np.nan, np.nan
+    least = np.where(np.isnan(scores), -1e9, scores)
+    for null in (np.ones(30, bool), np.arange(30) > 8):
+        null &= ~np.isnan(scores[:, 0])
+        found, wanted = (conformal.conformal_p_values(x[:, 0], null) for x in (scores, least))
+        np.testing.assert_array_equal(found, wanted)
+    whole = conformal.maximum_over_detectors(scores)
+    assert whole.best[5] == 1 and whole.p[3] == 1 and np.isfinite(whole.extended).all()
+
+
 def test_exponential_scores_of_any_scale_are_brought_to_one_scale():
     rng = np.random.default_rng(0)
     scores = rng.exponential(size=(4000, 3)) * [2.0, 5.0, 40.0]

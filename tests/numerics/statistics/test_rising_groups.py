@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_ind
+from scipy.stats import binomtest, hypergeom, ttest_ind
 
 from klarsicht.numerics.statistics.rising_groups import (
     cohen_d_bounds,
@@ -59,6 +59,14 @@ def test_a_class_without_a_rising_group_is_settled_at_most_at_the_level(level):
         naive += min(p) <= level
     assert binomtest(settled, 300, level, alternative="greater").pvalue > 0.01
     assert naive > 1.3 * level * 300  # the same level at every look would not hold
+
+
+def test_equal_deals_are_counted():
+    """Of values 0 and 1 the statistic depends on how many ones are members, so p is a hypergeometric tail."""
+    members = np.arange(34)[None] < 11
+    value = np.where(np.isin(np.arange(34), (0, 1, 2, 11)), 0.37, 0.1)
+    drawn = [permutation_p(members, value, np.ones(1), np.random.default_rng(seed)) for seed in range(60)]
+    assert np.mean(drawn) == pytest.approx((1 + 199 * hypergeom(34, 4, 11).sf(2)) / 200, abs=0.01)
 
 
 def test_a_group_that_rises_is_settled_early_and_a_class_without_one_is_left():

@@ -41,7 +41,8 @@ def leave_out(scores: Floats, outside: Bools | None) -> Floats:
 
 
 def conformal_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
-    """Compute leave-one-out p-values (n,) of each score among the scores of the null mask (n,)."""
+    """Compute leave-one-out p-values (n,) of each score among the scores of the null mask (n,); NaN is the least."""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     among = np.sort(scores[null])
     # A member of the null is not counted against itself.
     above = len(among) - np.searchsorted(among, scores, side="left") - null
@@ -128,9 +129,11 @@ class Verdicts:
 
 
 def maximum_over_detectors(scores: Floats, least: float = 1.0, outside: Bools | None = None) -> Verdicts:
-    """Test scores (n, m) of n classes under m detectors, larger is more anomalous, by the maximum of each class.
-    outside: bool (n,), classes that are known to be no reference, since they were called; by default none."""
+    """Test scores (n, m) of n classes under m detectors, larger is more anomalous and NaN the least, by the maximum of
+    each class. outside: bool (n,), classes that are known to be no reference, since they were called; by default
+    none."""
     level = standardise(scores, least, outside)
+    level = np.where(np.isnan(level), -np.inf, level)
     best = level.argmax(1)
     top = level.max(1)
     null = select_reference(leave_out(top, outside))

@@ -14,6 +14,7 @@ Z95_ONE_SIDED = 1.645  # standard errors to the lower end of a one-sided 95 % in
 FLAT = 1e-9  # smallest standard deviation
 MIN_MEMBERS = 2  # of a group, and of the others
 PERMUTATIONS = 199
+EQUAL_STATISTICS = 1e-9  # relative difference up to which two differ by rounding alone
 
 
 def cohen_d_bounds(members: Bools, values: Floats) -> Doubles:
@@ -40,10 +41,11 @@ def weighted_bounds(members: Bools, values: Floats, weight: Floats) -> Doubles:
 
 def permutation_p(members: Bools, value: Floats, weight: Floats, rng: np.random.Generator) -> float:
     """Compute the p-value of the largest of `weighted_bounds` over groups (m, n), for values (n,), among PERMUTATIONS
-    random deals of the values to the images; 1 without a group."""
+    random deals of the values to the images, equal ones included; 1 without a group."""
     dealt = np.stack([value, *(rng.permutation(value) for _ in range(PERMUTATIONS))])
     largest = weighted_bounds(members, dealt, weight).max(0, initial=-np.inf)
-    return float((largest >= largest[0]).mean()) if np.isfinite(largest[0]) else 1.0
+    reached = largest >= largest[0] - EQUAL_STATISTICS * abs(largest[0])
+    return float(reached.mean()) if np.isfinite(largest[0]) else 1.0
 
 
 def settle_levels(sizes: tuple[int, ...], level: float) -> Doubles:

@@ -43,6 +43,21 @@ def test_what_moves_nothing_has_no_bias():
     assert fit_bias(before, scaled, np.arange(50) % 3, 1) == 0
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3]))
+def test_images_of_equal_margins_stay_on_one_side(seed, classes):
+    """Beside every threshold that can be set: no other calls nearer to as many, classes weighing alike."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(30) % classes
+    before, after = rng.integers(-2, 3, (2, 30, classes)).astype(float)
+    bias = fit_bias(before, after, truth, 0)
+
+    def distance(bias):
+        called = [(y[:, 0] + moved > np.delete(y, 0, 1).max(1)) for y, moved in ((before, 0.0), (after, bias))]
+        return abs(sum(float(called[1][truth == c].mean() - called[0][truth == c].mean()) for c in range(classes)))
+
+    assert distance(bias) <= min(distance(one) for one in np.arange(-6, 7) + 0.5) + 1e-9
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(-3, 3), st.floats(0.2, 2))
 def test_of_two_classes_both_then_lose_the_same_recall(seed, moved, noise):
     """The mean share that is called class 0 is kept, so what one class loses of it the other gains: up to one image."""

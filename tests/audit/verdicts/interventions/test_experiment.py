@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import sem
+from scipy.stats import t as student
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.verdicts.detectors.detection import Detection
@@ -225,7 +226,7 @@ def test_flips_and_interval_are_their_definitions():
     assert (e.flips, e.flips_control) == (2 / 3, 1 / 3)  # the second was taken for the class before
     change = (marked - marked.mean(1, keepdims=True) - control + control.mean(1, keepdims=True))[:, 1]
     assert e.rise.value == pytest.approx(change.mean())
-    assert (e.rise.high - e.rise.low) / 2 == pytest.approx(1.96 * change.std(ddof=1) / 2)
+    assert (e.rise.high - e.rise.low) / 2 == pytest.approx(student.ppf(0.975, 3) * change.std(ddof=1) / 2)
 
 
 @pytest.mark.parametrize(("turned", "leads"), [(3, False), (60, True)])
@@ -261,7 +262,8 @@ def test_the_interval_of_flips_is_of_paired_differences():
     marked, control = (np.where(rng.random((40, 1)) < share, [[0.0, 1]], before) for share in (0.6, 0.2))
     e = Experiment(marked, control, 1).effect(before)
     difference = (marked.argmax(1) == 1).astype(float) - (control.argmax(1) == 1)
-    assert e.turned.low == pytest.approx(difference.mean() - 1.96 * difference.std(ddof=1) / np.sqrt(40))
+    reach = student.ppf(0.975, 39)
+    assert e.turned.low == pytest.approx(difference.mean() - reach * difference.std(ddof=1) / np.sqrt(40))
     assert Experiment(before, before, 1).effect(before).turned.low == 0
 
 
@@ -276,7 +278,7 @@ def test_the_margin_is_a_paired_difference_to_the_output_that_rises_most_beside(
         e = Experiment(marked, control, target).effect(before)
         change = (marked - control)[:, target] - (marked - control)[:, runner]  # centring takes the same of both
         assert e.runner == runner and e.margin.value == pytest.approx(change.mean())
-        assert (e.margin.high - e.margin.low) / 2 == pytest.approx(1.96 * sem(change))
+        assert (e.margin.high - e.margin.low) / 2 == pytest.approx(student.ppf(0.975, 29) * sem(change))
         assert e.margin.value == pytest.approx(e.rise.value - e.runner_up) and (e.rank == 0) == (e.margin.value > 0)
 
 
@@ -402,6 +404,24 @@ def test_an_effect_of_rounding_alone_is_neither_large_nor_first():
         found = Experiment(marked, before, 3).effect(before)
         assert abs(found.z) < 0.1
         assert found.rank == K - 1
+
+
+def test_logits_that_are_no_numbers_are_evidence_of_nothing():
+    """As if every other output, and every rival, were larger."""
+    rng = np.random.default_rng(3)
+    before, control = rng.normal(0, 1, (2, 30, 6))
+    marked = control + 3 * (np.arange(6) == 1)
+    assert Experiment(marked, control, 1).effect(before).rank == 0
+    marked[0, 2] = np.nan
+    assert Experiment(marked, control, 1).effect(before).rank == 5
+    x = SCALE.inputs(scenes(12, seed=3))
+
+    def mean_level(inputs):
+        return np.stack([inputs.mean((1, 2, 3)).numpy()] * 2, 1) * np.array([1.0, 0])
+
+    assert p_among_rivals(mean_level, x, x + 0.5, (x * size for size in (1, 1, np.nan)), 0, 3) == 2 / 4
+    assert p_among_rivals(mean_level, x * np.nan, x + 0.5, (x for _ in range(3)), 0, 3) == 1
+    assert p_among_rivals(mean_level, x, x * np.nan, (x for _ in range(3)), 0, 3) == 1
 
 
 def test_nothing_is_claimed_of_what_fewer_than_two_images_turn_to():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import hypergeom
 from tests.audit.verdicts.pixel_changes.test_colour_maps import coloured, turned_by_pillow
 from tests.audit.verdicts.pixel_changes.test_fixed_patterns import multiplied, scenes
 
@@ -87,6 +88,13 @@ def test_p_is_uniform_of_random_groups_and_least_of_separate_ones():
     drawn = [permutation_p([(rng.normal(size=8), rng.normal(size=12))] * 2, rng) for _ in range(40)]
     assert 0.3 < np.mean(drawn) < 0.7
     assert permutation_p([(np.arange(8.0) + 100, np.arange(12.0))] * 2, rng) == pytest.approx(1 / 4000)
+
+
+def test_equal_divisions_are_counted():
+    """Of two values the sum depends on how many of the larger ones are among the own: a hypergeometric tail."""
+    own, other = np.where(np.arange(11) < 3, 0.37, 0.1), np.where(np.arange(23) < 1, 0.37, 0.1)
+    drawn = [permutation_p([(own, other)], np.random.default_rng(seed)) for seed in range(8)]
+    assert np.mean(drawn) == pytest.approx(hypergeom(34, 4, 11).sf(2), abs=0.006)
 
 
 PUT = {

@@ -46,6 +46,21 @@ def test_a_mask_is_cropped_as_the_pictures_are(images, tmp_path):
         np.testing.assert_array_equal(mask, seen)
 
 
+@pytest.mark.parametrize("codes", [np.array([0, 1], np.uint8), np.array([0, 255], np.uint8), np.array([False, True])])
+def test_masks_of_codes_0_and_1_are_read(images, tmp_path, codes):
+    inside = np.random.default_rng(3).random((2 * SIDE, 2 * SIDE)) < 0.5
+    Image.fromarray(codes[inside.astype(int)]).save(tmp_path / "mask.png")
+    seen = inside[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2]
+    np.testing.assert_array_equal(load_region(tmp_path / "mask.png", images)(np.array([0]))[0], seen)
+
+
+@pytest.mark.parametrize(("level", "side"), [(0, "outside"), (255, "inside")])
+def test_a_mask_of_one_side_is_refused(images, tmp_path, level, side):
+    Image.new("L", (2 * SIDE, 2 * SIDE), level).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=rf"mask\.png, of which the model sees nothing but {side}"):
+        load_region(tmp_path / "mask.png", images)
+
+
 def test_a_table_names_a_mask_for_each_picture(images, tmp_path):
     seen = [save_mask(tmp_path / f"m{i}.png", i) for i in range(2)]
     (tmp_path / "masks.csv").write_text("path,mask\n0.png,m0.png\n1.png,m1.png\n")

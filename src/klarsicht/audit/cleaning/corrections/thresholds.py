@@ -21,7 +21,7 @@ EXACT: Final = 1e-4  # of the bias: largest error with which a head can be given
 
 def fit_bias(before: Floats, after: Floats, truth: Ints, target: int) -> float:
     """Fit the bias of one output by which its share of answers is as before, in the mean over classes: the middle of
-    all that do, or 0 where that does.
+    all that do, or 0 where that does. Images of equal margins stay on one side.
 
     Args:
         before, after: logits (n, K).
@@ -34,7 +34,8 @@ def fit_bias(before: Floats, after: Floats, truth: Ints, target: int) -> float:
     shares = np.concatenate([[0.0], np.cumsum(weight[order])])  # of the first k images by their margin
     ends = np.concatenate([margins[order[:1]] + 1, margins[order], margins[order[-1:]] - 1])
     goal = weight[old > 0].sum()
-    now, best = int((margins > 0).sum()), int(np.argmin(np.abs(shares - goal)))
+    between = ends[:-1] > ends[1:]
+    now, best = int((margins > 0).sum()), int(np.argmin(np.where(between, np.abs(shares - goal), np.inf)))
     if abs(shares[now] - goal) <= abs(shares[best] - goal) + 1e-9:
         return 0.0
     return -float(ends[best] + ends[best + 1]) / 2

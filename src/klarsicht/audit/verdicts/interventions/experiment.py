@@ -17,7 +17,7 @@ from klarsicht.audit.results.logit_effect import LogitEffect, is_raised
 from klarsicht.audit.results.significance import p_among_draws
 from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.ground.arrays import Bools, Floats
-from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.intervals import Interval, student_quantile
 from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale, centred_logit, rounding_bound
 
 Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
@@ -100,9 +100,11 @@ class Experiment:
         with_artifact, control = (self.scale.predicts(y, self.target) for y in (self.with_artifact, self.control))
         return with_artifact, control
 
-    def effect(self, before: Floats, reach: float = 1.96) -> ComparedEffect:
-        """Compare the class with all outputs, given the images' logits (n, K) and the standard errors to the ends."""
+    def effect(self, before: Floats, reach: float | None = None) -> ComparedEffect:
+        """Compare the class with all outputs, given the images' logits (n, K) and the standard errors to the ends, by
+        default those of Student's t. An output that is not a number exceeds the class."""
         target, scale, n = self.target, self.scale, len(before)
+        reach = student_quantile(n) if reach is None else reach
         change = (scale.scores(self.with_artifact) - scale.scores(self.control)).reshape(-1, *before.shape).mean(0)
         mean, error = change.mean(0), standard_error(change)
         runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding_bound(before)
@@ -113,7 +115,7 @@ class Experiment:
             flips=mean_or_zero(own), flips_control=mean_or_zero(other), runner=runner, runner_up=float(mean[runner]),
             margin=_interval(ahead.mean(), float(standard_error(ahead)), reach, n),
             z=robust_z(mean, error[target], target, least),
-            rank=int((np.delete(mean, target) > mean[target] - least).sum()),
+            rank=int((~(np.delete(mean, target) <= mean[target] - least)).sum()),
             uplift=uplift(before, self.with_artifact, target, scale),
             uplift_control=uplift(before, self.control, target, scale),
         )  # fmt: skip
@@ -129,10 +131,10 @@ def p_among_rivals(
     score as high."""
     answer = predict(own)
     least = float(scale.scores(answer)[:, target].mean()) - rounding_bound(answer)
-    if float(scale.scores(predict(plain))[:, target].mean()) >= least:
+    if not float(scale.scores(predict(plain))[:, target].mean()) < least:  # so that NaN reaches, too
         return 1.0
     scores = (scale.scores(predict(shown))[:, target].mean() for shown in rivals)
-    return p_among_draws((bool(score >= least) for score in scores), count)
+    return p_among_draws((not score < least for score in scores), count)
 
 
 def logit_excess(members: Floats, others: Floats, target: int, score: Score = centred_logit) -> Floats:
@@ -165,11 +167,13 @@ def mean_or_zero(which: Floats) -> float:
     return float(which.mean()) if len(which) else 0.0
 
 
-def turned_share(own: Floats, other: Floats, reach: float = 1.96) -> Interval:
-    """Estimate the mean of flips (n,) less that under the control, by paired differences; 0 to 1 of fewer than two."""
+def turned_share(own: Floats, other: Floats, reach: float | None = None) -> Interval:
+    """Estimate the mean of flips (n,) less that under the control, by paired differences; 0 to 1 of fewer than two.
+    reach: standard errors to the ends; None: those of Student's t."""
     difference, n = own - other, len(own)
     if n < 2:
         return Interval(mean_or_zero(difference), 0.0, 1.0, n)
+    reach = student_quantile(n) if reach is None else reach
     return _interval(difference.mean(), float(standard_error(difference)), reach, n)
 
 

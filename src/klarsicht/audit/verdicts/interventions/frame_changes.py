@@ -41,6 +41,7 @@ FRAME_IMAGES: Final = 128  # images of either group that are compared, at most
 DIVISIONS: Final = 3  # random divisions into halves: of a single one the share varies much
 FEWEST_HALVED: Final = 8  # carriers, and others, below which no half is compared with the other
 PERMUTATIONS: Final = 3999
+EQUAL_SUMS: Final = 1e-9  # of the largest value: difference up to which two sums differ by rounding alone
 ACCEPTED_BY_CHANCE: Final = 0.01  # probability that any form is accepted of a random group, at most
 COLOURS_MET: Final = 0.8  # share of the squared difference that a map of colours must put on
 PATTERN_MET: Final = 0.5  # and a fixed pattern, which no group by nature has
@@ -213,13 +214,15 @@ def share_met(fits: Sequence[HeldOutFit]) -> float:
 
 
 def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generator) -> float:
-    """Compute the p-value of the summed differences of means of groups (m,) and (k,), among random divisions."""
+    """Compute the p-value of the summed differences of means of groups (m,) and (k,), among random divisions, equal
+    ones included."""
     null, observation = np.zeros(PERMUTATIONS), 0.0
+    largest = max(float(np.abs(values).max()) for pair in groups for values in pair)
     for own, other in groups:
         observation += own.mean() - other.mean()
         values = rng.permuted(np.tile(np.concatenate([own, other]), (PERMUTATIONS, 1)), axis=1)
         null += values[:, : len(own)].mean(1) - values[:, len(own) :].mean(1)
-    return float((1 + (null >= observation).sum()) / (1 + PERMUTATIONS))
+    return float((1 + (null >= observation - EQUAL_SUMS * largest).sum()) / (1 + PERMUTATIONS))
 
 
 def excess_left(kind: str, alter: Alter, carriers: Pixels, others: Pixels) -> float:

@@ -29,6 +29,7 @@ MIDDLE: Final = 128  # grey level from which on a pixel of a mask is inside
 OBJECT_CORRELATION: Final = 0.05
 """Median correlation of details from which images have a common object: of chest X-rays 0.28, of centred moles 0.05 to
 0.06; of brain scans in mixed planes 0.02 to 0.04, where the region is a ring of skull without the brain."""
+MASK_RULE: Final = f"inside is bright (grey {MIDDLE} to 255, or 1 of 0 and 1), outside dark, and there are both"
 REGION_REMEDY: Final = "Give a mask file, a CSV with columns path,mask, or file.py:callable."
 
 
@@ -114,13 +115,18 @@ class MaskFunction:
 
 def load_region(spec: str | Path, images: InputImages) -> RegionMasks:
     """Load a region from a mask file, a CSV with columns `path,mask`, or a function `file.py:callable`. Raises
-    InputError: the file is absent, or no such table; ImageError: the mask cannot be decoded."""
+    InputError: the file is absent, no such table, or a mask without an inside or an outside; ImageError: the mask
+    cannot be decoded."""
     name = str(spec)
     if name.endswith(TABLE_ENDINGS):
         return TableOfMasks(read_mask_table(Path(name)), images, name)
     if ":" in name and not Path(name).exists():
         return MaskFunction(name, images)
-    return SharedMask(show_mask(decode(name), images), Path(name).name)
+    mask = show_mask(decode(name), images)
+    if mask.all() or not mask.any():
+        got = f"{Path(name).name}, of which the model sees nothing but {'inside' if mask.all() else 'outside'}"
+        raise InputError("no region", got=got, rule=MASK_RULE, remedy="Give another mask with --region.")
+    return SharedMask(mask, Path(name).name)
 
 
 def read_mask_table(file: Path) -> dict[str, str]:
@@ -143,9 +149,15 @@ def _hash_content(file: Path) -> str:
 
 def show_mask(mask: Image.Image, images: InputImages) -> Bools:
     """Crop and resize a mask as the model's transform does a picture; inside is bright, bool (H, W)."""
-    seen = images.classifier.image(mask.convert("L").convert("RGB"))
+    seen = images.classifier.image(brighten_mask(mask).convert("RGB"))
     levels = resize_levels(images.pixel_scale.levels(seen), images.shape)
     return np.asarray(levels.mean(-1) >= MIDDLE)
+
+
+def brighten_mask(mask: Image.Image) -> Image.Image:
+    """Convert a mask to grey; one of codes 0 and 1, as networks and tools for labels write them, to 0 and 255."""
+    grey = mask.convert("L")
+    return grey.point([0, 255] * 128) if grey.getextrema()[1] == 1 else grey
 
 
 def _to_picture(mask: Any) -> Image.Image:
